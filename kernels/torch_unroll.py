@@ -1,5 +1,6 @@
 """Whole sequences with their gradients by torch: step by step, or on a GPU as captured graphs."""
 
+import gc
 from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any, TypeVar
@@ -12,8 +13,8 @@ from models.contract import MemoryModel, Step, unroll
 
 S = TypeVar("S", bound=tuple[Any, ...])
 
-MOST_STEPS = 1024
-"""The most steps of a captured sequence: a graph has a node for every kernel of every step."""
+MOST_STEPS = 512
+"""The most steps of a captured sequence: a graph has a node for every kernel of every step, some 300 for each."""
 
 Capture = Callable[[nn.Module, tuple[Tensor, ...]], nn.Module]
 """Returns a module that computes the same, for inputs in the shapes of these, by one launch, and its gradients too."""
@@ -58,14 +59,14 @@ class CapturedUnroll(TorchUnroll):
             self._step = torch.compile(self._step, fullgraph=True, dynamic=False)
         self._capture = capture or sharing_memory()
         self._captured: dict[tuple[Any, ...], nn.Module] = {}
-        self._begun = 0  # captured sequences
+        self._last: object = None  # the captured sequence that may go backwards
 
     def __call__(self, inputs: Tensor, state: S | None = None, lengths: Tensor | None = None) -> tuple[Tensor, Any]:
         """Step the model over whole sequences; arguments are FusedUnroll's, on the device of the model.
 
         Returns outputs [T, B, output_size] before their activation, which the next call overwrites; and the state
-        after the last step, or None where the sequence was captured. Gradients that are asked for later than the next
-        call are refused by a RuntimeError.
+        after the last step, or None where the sequence was captured. Gradients that are asked for twice, or after the
+        next call, are refused by a RuntimeError.
         """
         trained = torch.is_grad_enabled() and any(weight.requires_grad for weight in self.model.parameters())
         by_steps = not trained or not self.model.training or inputs.requires_grad or len(inputs) > MOST_STEPS
@@ -75,18 +76,24 @@ class CapturedUnroll(TorchUnroll):
         arguments = [pad(inputs, (0, 0, 0, 0, 0, rounded_steps(steps) - steps))]
         if lengths is not None:
             arguments.append(lengths.to(inputs.device))
+        for weight in self.model.parameters():
+            if (
+                weight.grad is not None
+            ):  # autograd may have taken the array of a graph, which the next replay overwrites
+                weight.grad = weight.grad.clone()
         outputs: Tensor = self._graphs(arguments)(*arguments)
-        self._begun += 1
-        outputs.register_hook(partial(self._check_last, self._begun))  # type: ignore[no-untyped-call]
+        self._last = mark = object()
+        outputs.register_hook(partial(self._check_last, mark))  # type: ignore[no-untyped-call]
         return outputs[:steps], None
 
-    def _check_last(self, number: int, _: Tensor) -> None:
-        """Raise RuntimeError before the gradients of a sequence, by its number, whose activations are overwritten."""
-        if number != self._begun:
+    def _check_last(self, mark: object, _: Tensor) -> None:
+        """Raise RuntimeError before the gradients of a sequence, by its mark, whose activations are overwritten."""
+        if mark is not self._last:
             raise RuntimeError(
-                "a captured sequence goes backwards before the next one begins, whose activations overwrite its own: "
-                "call backward() first, or unroll by kernels.torch_unroll.TorchUnroll"
+                "a captured sequence goes backwards once, before the next one begins, whose activations overwrite its "
+                "own: call backward() then, or unroll by kernels.torch_unroll.TorchUnroll"
             )
+        self._last = None
 
     def _graphs(self, arguments: Sequence[Tensor]) -> nn.Module:
         """Return the module that was captured for arguments of these shapes, or capture it."""
@@ -122,20 +129,30 @@ def without_trace(model: MemoryModel[S]) -> Step[S]:
         outputs, following, _ = model._step(inputs, state)
         return outputs, following, {}
 
+    step.__code__ = step.__code__.replace()  # torch.compile counts the forms of each code, and a few are its limit
     return step
 
 
 def sharing_memory() -> Capture:
     """Return torch's capture, all of whose graphs share their memory. Random numbers that it draws are drawn again."""
     pool = torch.cuda.graph_pool_handle()
+    # Weights still have the stream of a trial run when they are captured: the capture's own takes its place.
+    switch("set_override_stale_capture_stream", True)
+    switch("set_warn_on_accumulate_grad_stream_mismatch", False)
 
     def capture(module: nn.Module, samples: tuple[Tensor, ...]) -> nn.Module:
+        gc.collect()  # graphs of models that are gone refer to themselves, and hold memory
         with torch.random.fork_rng([samples[0].device]):
             torch.cuda.make_graphed_callables(module, samples, allow_unused_input=True, pool=pool)
         torch.cuda.empty_cache()  # the trial runs before a capture have a stream, and so memory, that nobody else uses
         return module  # with another forward
 
     return capture
+
+
+def switch(name: str, value: bool) -> None:
+    """Set a switch of torch.autograd.graph, if this version of torch has it."""
+    getattr(torch.autograd.graph, name, lambda _: None)(value)
 
 
 def rounded_steps(steps: int) -> int:

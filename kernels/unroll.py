@@ -160,8 +160,8 @@ def unroll_by(path: UnrollPath, model: MemoryModel[Any], processes: int = 1) -> 
         if reason:
             raise NoKernel(f"a sequence of this model cannot be captured: {reason}; torch trains it")
         return CapturedUnroll(model, compiled=path == "compiled")
-    if reason is None and kind_of(model) in KINDS:
-        return CapturedUnroll(model)
+    if device_of(model).type == "cuda" and kind_of(model) in KINDS:
+        return TorchUnroll(model, reason) if reason else CapturedUnroll(model)
     try:
         return FusedUnroll(model)
     except NoKernel as reason:
@@ -171,10 +171,16 @@ def unroll_by(path: UnrollPath, model: MemoryModel[Any], processes: int = 1) -> 
 
 def not_captured(model: MemoryModel[Any], processes: int) -> str | None:
     """Return why the sequences of a model cannot be captured, or None where they can."""
-    device = next(model.parameters()).device.type
-    if device != "cuda":
+    device = device_of(model)
+    if device.type != "cuda":
         return f"it is on {device}, and CUDA graphs are for GPUs"
+    if device.index not in (None, torch.cuda.current_device()):
+        return f"it is on {device}, and the present device is {torch.cuda.current_device()}"
     return f"{processes} processes train it together" if processes > 1 else None
+
+
+def device_of(model: MemoryModel[Any]) -> torch.device:
+    return next(model.parameters()).device
 
 
 class FusedSequence(torch.autograd.Function):

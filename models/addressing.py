@@ -9,6 +9,7 @@ Computers through memory masking, de-allocation, and link distribution sharpness
 published code of that name.
 """
 
+import functools
 import math
 
 import torch
@@ -95,12 +96,20 @@ def scaled_strengths(strengths: Tensor, similarities: Tensor, trained: int) -> T
 # Writing and reading, the same for DNC and NTM
 
 
+def product_over_heads(factors: Tensor) -> Tensor:
+    """Return the product over axis 1: [B, H, ...] -> [B, ...].
+
+    The gradient of torch.prod reads on the host how many factors are zero, and so waits for a GPU in each step.
+    """
+    return functools.reduce(torch.mul, factors.unbind(1))
+
+
 def write(memory: Tensor, weights: Tensor, erase_vectors: Tensor, write_vectors: Tensor) -> Tensor:
     """Return M * prod_v (1 - w_v e_v^T) + sum_v w_v a_v^T: all heads erase, then all add. [NTM] eqs. 3-4.
 
     memory: [B, N, W]; weights: [B, V, N]; erase_vectors, in [0, 1], and write_vectors: [B, V, W].
     """
-    kept = torch.prod(1 - weights.unsqueeze(3) * erase_vectors.unsqueeze(2), dim=1)
+    kept = product_over_heads(1 - weights.unsqueeze(3) * erase_vectors.unsqueeze(2))
     return memory * kept + weights.transpose(1, 2) @ write_vectors
 
 
@@ -117,7 +126,7 @@ def retention(free_gates: Tensor, read_weights: Tensor) -> Tensor:
 
     free_gates: [B, R], in [0, 1]; read_weights: [B, R, N]. Returns [B, N], in [0, 1].
     """
-    return torch.prod(1 - free_gates.unsqueeze(2) * read_weights, dim=1)
+    return product_over_heads(1 - free_gates.unsqueeze(2) * read_weights)
 
 
 def usage(previous_usage: Tensor, write_weights: Tensor, retention: Tensor) -> Tensor:
@@ -127,7 +136,7 @@ def usage(previous_usage: Tensor, write_weights: Tensor, retention: Tensor) -> T
     Returns [B, N], in [0, 1].
     No gradient flows through the write weights, as in DeepMind's code: the usage is not smooth in them.
     """
-    written = 1 - torch.prod(1 - write_weights.detach(), dim=1)
+    written = 1 - product_over_heads(1 - write_weights.detach())
     return (previous_usage + (1 - previous_usage) * written) * retention
 
 

@@ -100,9 +100,9 @@ class TorchUpdates(Updates):
     def update(self, task: Task, part: BatchPart, rate: float) -> Update:
         episode = part.episode.to(self._device)
         self._learner = self._learner or self._processes.learner(self._model, self._unroll)
+        self.optimizer.zero_grad()
         outputs: Tensor = self._learner(episode.inputs, episode.lengths)
         own_loss = task.loss(outputs, episode) if part.asked else 0 * outputs.sum()
-        self.optimizer.zero_grad()
         (own_loss * (part.asked * self._processes.size)).backward()  # type: ignore[no-untyped-call]
         own_errors = task.errors(outputs, episode).float().mean()
         loss, errors, asked = self._processes.sum(

@@ -17,7 +17,7 @@ from benchmarks.machine import machine, versions
 from benchmarks.table import print_table
 from kernels.gpu.support import why_no_triton
 
-TABLES = {"checks": checks.CHECKS, "training": training.TRAINING, "rates": rates.RATES}
+TABLES = {"checks": checks.CHECKS, "rates": rates.RATES, "training": training.TRAINING}
 
 
 def run(

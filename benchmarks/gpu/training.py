@@ -10,7 +10,7 @@ from benchmarks.gpu.card import synchronize
 from benchmarks.gpu.plan import GpuPlan
 from benchmarks.kernels.training import ABOUT_MODELS
 from benchmarks.table import Row, Table
-from benchmarks.timing import check_close, medians
+from benchmarks.timing import WrongOutputs, check_close, medians
 from benchmarks.training.plan import LENGTHS, preset
 from benchmarks.training.updates import SEED
 from kernels.unroll import UnrollPath
@@ -34,10 +34,14 @@ def measure(plan: GpuPlan) -> Iterator[Row]:
             yield from _rows(plan, name)
         except torch.OutOfMemoryError:
             yield name, plan.training_batch, *["-"] * 3, "no memory left"
+        except WrongOutputs:
+            raise
+        except RuntimeError as error:  # of a capture: what else was measured is not lost
+            yield name, plan.training_batch, *["-"] * 3, f"failed: {error}".splitlines()[0]
 
 
 def _rows(plan: GpuPlan, name: str) -> Iterator[Row]:
-    """Check the losses of each path, time the updates in turns, and yield a row for each."""
+    """Check the losses of each path, time the updates in turns, and yield a row for each. Raises WrongOutputs."""
     batch = plan.training_batch
     core = f"{(here := Trainer(preset(name, batch))).unroll.path}, one core"
     trainers = {core: here}

@@ -11,7 +11,7 @@ from engram.commands.bench.serving import JsonFile
 from engram.options import one_of, positive, recorded
 from engram.options import seconds as seconds_of
 
-TABLES = ["checks", "training", "rates"]
+TABLES = ["checks", "rates", "training"]
 """The keys of benchmarks.gpu.TABLES."""
 
 BATCHES = [1, 8, 64, 256, 1024, 4096, 8192]
