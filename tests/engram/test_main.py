@@ -133,7 +133,7 @@ OPTIONS = {
     "bench durability": ["--checkpoints", "--data-root", "--model", "--sessions", "--rounds", "--seconds", "--json"],
     "bench sessions": ["--checkpoints", "--data-root", "--model", "--sessions", "--max-resident", "--json"],
     "bench gpu": [
-        *("--tables", "--sizes", "--batches", "--rounds", "--seconds", "--limit", "--no-compile"),
+        *("--tables", "--sizes", "--batches", "--training-batch", "--rounds", "--seconds", "--limit", "--no-compile"),
         *("--device", "--json"),
     ],
     "bench fairness": ["--checkpoints", "--model", "--neighbour", "--requests", "--rounds", "--data-root", "--json"],
