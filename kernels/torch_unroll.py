@@ -77,9 +77,7 @@ class CapturedUnroll(TorchUnroll):
         if lengths is not None:
             arguments.append(lengths.to(inputs.device))
         for weight in self.model.parameters():
-            if (
-                weight.grad is not None
-            ):  # autograd may have taken the array of a graph, which the next replay overwrites
+            if weight.grad is not None:  # maybe an array of a graph, which the next replay overwrites
                 weight.grad = weight.grad.clone()
         outputs: Tensor = self._graphs(arguments)(*arguments)
         self._last = mark = object()
