@@ -68,18 +68,20 @@ class CapturedUnroll(TorchUnroll):
         after the last step, or None where the sequence was captured. Gradients that are asked for twice, or after the
         next call, are refused by a RuntimeError.
         """
-        trained = torch.is_grad_enabled() and any(weight.requires_grad for weight in self.model.parameters())
-        by_steps = not trained or not self.model.training or inputs.requires_grad or len(inputs) > MOST_STEPS
+        weights = list(self.model.parameters())
+        trained = tuple(weight.requires_grad for weight in weights)
+        without = not torch.is_grad_enabled() or not any(trained)
+        by_steps = without or not self.model.training or inputs.requires_grad or len(inputs) > MOST_STEPS
         if by_steps or state is not None:
             return super().__call__(inputs, state, lengths)
         steps = len(inputs)
         arguments = [pad(inputs, (0, 0, 0, 0, 0, rounded_steps(steps) - steps))]
         if lengths is not None:
             arguments.append(lengths.to(inputs.device))
-        for weight in self.model.parameters():
+        for weight in weights:
             if weight.grad is not None:  # maybe an array of a graph, which the next replay overwrites
                 weight.grad = weight.grad.clone()
-        outputs: Tensor = self._graphs(arguments)(*arguments)
+        outputs: Tensor = self._graphs(arguments, trained)(*arguments)
         self._last = mark = object()
         outputs.register_hook(partial(self._check_last, mark))  # type: ignore[no-untyped-call]
         return outputs[:steps], None
@@ -93,9 +95,8 @@ class CapturedUnroll(TorchUnroll):
             )
         self._last = None
 
-    def _graphs(self, arguments: Sequence[Tensor]) -> nn.Module:
-        """Return the module that was captured for arguments of these shapes, or capture it."""
-        trained = (weight.requires_grad for weight in self.model.parameters())
+    def _graphs(self, arguments: Sequence[Tensor], trained: tuple[bool, ...]) -> nn.Module:
+        """Return the module that was captured for these shapes and weights that are trained, or capture it."""
         key = *((tensor.shape, tensor.dtype) for tensor in arguments), *trained
         if key not in self._captured:
             samples = tuple(torch.zeros_like(tensor) for tensor in arguments)

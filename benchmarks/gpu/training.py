@@ -43,7 +43,8 @@ def measure(plan: GpuPlan) -> Iterator[Row]:
 def _rows(plan: GpuPlan, name: str) -> Iterator[Row]:
     """Check the losses of each path, time the updates in turns, and yield a row for each. Raises WrongOutputs."""
     batch = plan.training_batch
-    core = f"{(here := Trainer(preset(name, batch))).unroll.path}, one core"
+    here = Trainer(preset(name, batch))
+    core = f"{here.unroll.path}, one core"
     trainers = {core: here}
     trainers |= {path: Trainer(preset(name, batch), plan.device, path) for path in paths_of(plan)}
     losses = {by: np.array([trainer.update().loss for _ in range(CHECKED_UPDATES)]) for by, trainer in trainers.items()}
@@ -59,7 +60,7 @@ def paths_of(plan: GpuPlan) -> list[UnrollPath]:
     """Return the paths that train a model on the device: captured graphs need a card."""
     if plan.device == "cpu":
         return ["torch"]
-    return ["captured", *(["compiled"] if plan.is_compiled else []), "torch"]  # type: ignore[list-item]
+    return ["captured", "compiled", "torch"] if plan.is_compiled else ["captured", "torch"]
 
 
 def train(trainer: Trainer, device: str) -> None:
