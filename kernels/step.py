@@ -113,15 +113,17 @@ class FusedStep:
         self._prepared = count
 
     def step(self, slots: Sequence[int], inputs: Array, trace: Collection[str] = ()) -> tuple[Array, dict[str, Array]]:
-        """Advance distinct slots by one step. inputs: [B, input_size]; trace: names of traces that are no leaves.
+        """Advance distinct slots by one step. inputs: [B, input_size]; trace: names of traces.
 
-        Returns the activated outputs [B, output_size], and the named traces.
+        Returns the activated outputs [B, output_size], and the named traces; a leaf is as it is after the step.
         Raises IndexError where a slot is not in the arena or named twice, ValueError where inputs are of another shape.
         """
         rows = self._checked(slots)
         self._check_shape(inputs, (len(rows), self._config["input_size"]))
-        heads = self._traces.allocate(len(rows), trace) if trace else self._no_trace
-        return self._advance(rows, inputs[None], heads)[0], {name: heads.trace(name) for name in trace}
+        of_heads = [name for name in trace if name not in self.shapes]
+        heads = self._traces.allocate(len(rows), of_heads) if of_heads else self._no_trace
+        outputs = self._advance(rows, inputs[None], heads)[0]
+        return outputs, {name: heads.trace(name) if name in of_heads else self.leaf(name, slots) for name in trace}
 
     def run(self, slots: Sequence[int], inputs: Array) -> Array:
         """Advance distinct slots by T steps in one call. inputs: [T, B, input_size], T at least 1.

@@ -153,6 +153,9 @@ class Backend(Protocol):
     def read(self, slot: int) -> dict[str, Array]:
         """Return a copy of the state in a slot: its leaves by name, without the batch axis. Raises StateLost."""
 
+    def copy(self, slot: int) -> "StateCopy":
+        """Copy the state in a slot, without waiting where it lies on a device. Raises StateLost and MemoryError."""
+
     def write(self, slot: int, state: Mapping[str, Array] | None) -> None:
         """Replace the state in a slot, also a lost one. None: the state before the first step."""
 
@@ -193,6 +196,29 @@ class PromptBackend(MultiStepBackend, Protocol):
     @property
     def spare(self) -> int:
         """The number of slots that can be opened before the arena has to grow, which takes long."""
+
+
+class StateCopy(Protocol):
+    """A copy of the state in a slot, which later steps do not change."""
+
+    def send(self) -> None:
+        """Begin to bring it to main memory; return at once. Raises MemoryError."""
+
+    def read(self) -> dict[str, Array]:
+        """Return its leaves by name, as `Backend.read`; wait until they are in main memory."""
+
+
+class HostCopy:
+    """A copy that is in main memory."""
+
+    def __init__(self, leaves: dict[str, Array]) -> None:
+        self._leaves = leaves
+
+    def send(self) -> None:
+        """Do nothing."""
+
+    def read(self) -> dict[str, Array]:
+        return self._leaves
 
 
 class RowsFailed(Exception):

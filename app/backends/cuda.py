@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from app.backends.base import Slots, spec_of
+from app.backends.base import Slots, StateCopy, spec_of
 from app.backends.in_place import InPlaceBackend
 from app.backends.torch import axes_of
 from kernels.gpu.step import GpuStep
@@ -44,3 +44,6 @@ class CudaBackend(InPlaceBackend):
 
     def _begin(self, slot: int) -> None:
         self._steps.clear(slot)
+
+    def _copy(self, slot: int) -> StateCopy:
+        return self._steps.copy(slot)

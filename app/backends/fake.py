@@ -5,7 +5,7 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 
 import numpy as np
 
-from app.backends.base import Array, Axes, RowsFailed, Slots, Spec, failed_rows, longer, other_rows
+from app.backends.base import Array, Axes, HostCopy, RowsFailed, Slots, Spec, failed_rows, longer, other_rows
 
 
 class FakeBackend:
@@ -77,6 +77,9 @@ class FakeBackend:
         total = self._totals[slot].copy()
         state = {"total": total, "memory": total[:1].repeat(self.spec.memory_size or 0)}
         return {name: state[name] for name in self.spec.state}
+
+    def copy(self, slot: int) -> HostCopy:
+        return HostCopy(self.read(slot))
 
     def write(self, slot: int, state: Mapping[str, Array] | None) -> None:
         with self.slots.replacing(slot):

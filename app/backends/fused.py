@@ -6,7 +6,7 @@ from typing import Self
 from safetensors import SafetensorError
 from safetensors.numpy import load_file
 
-from app.backends.base import Slots
+from app.backends.base import HostCopy, Slots
 from app.backends.graph import StepGraph
 from app.backends.in_place import InPlaceBackend
 from kernels.step import FusedStep
@@ -64,3 +64,6 @@ class FusedBackend(InPlaceBackend):
 
     def _begin(self, slot: int) -> None:
         self._steps.write(slot, self._initial)
+
+    def _copy(self, slot: int) -> HostCopy:
+        return HostCopy(self._steps.read(slot))

@@ -7,13 +7,10 @@ from typing import Protocol, Self
 
 import numpy as np
 
-from app.backends.base import Array, RowsFailed, Slots, Spec, are_ordinary, failed_rows
+from app.backends.base import Array, RowsFailed, Slots, Spec, StateCopy, are_ordinary, failed_rows
 
 LARGEST_ORDINARY = 1e30
 """Inputs up to this cannot overflow in a model whose controller is bounded."""
-
-LEAVES = ("read_weights", "write_weights", "read_vectors", "usage")
-"""Traces that are leaves of the state: after the step, or before it if the heads act before the controller."""
 
 
 class Steps(Protocol):
@@ -48,7 +45,7 @@ class Steps(Protocol):
         """Allocate what steps of this many slots need. Changes no state. Raises MemoryError."""
 
     def step(self, slots: Sequence[int], inputs: Array, trace: Collection[str]) -> tuple[Array, dict[str, Array]]:
-        """Advance distinct slots by one step; return the outputs, and the named traces, which are no leaves."""
+        """Advance distinct slots by one step; return the outputs, and the named traces, leaves as they are after it."""
 
     def run(self, slots: Sequence[int], inputs: Array) -> Array:
         """Advance distinct slots by several steps: [T, B, input_size] -> [T, B, output_size]."""
@@ -90,12 +87,11 @@ class InPlaceBackend(ABC):
     def step(self, slots: Sequence[int], inputs: Array, trace: Collection[str] = ()) -> tuple[Array, dict[str, Array]]:
         self.slots.check(slots)
         self._steps.prepare(len(slots))  # an error of it leaves all slots as they were
-        before = {row: self._steps.read(slots[row]) for row in self._risky_rows(inputs)}
+        before = {row: self._copy(slots[row]) for row in self._risky_rows(inputs)}
         traces = {name: self._steps.leaf(name, slots) for name in trace if name in self._steps.used_before}
         try:
-            outputs, of_step = self._steps.step(slots, inputs, [name for name in trace if name not in LEAVES])
+            outputs, of_step = self._steps.step(slots, inputs, [name for name in trace if name not in traces])
             traces |= of_step
-            traces |= {name: self._steps.leaf(name, slots) for name in trace if name not in traces}
             failed = self._failed_rows(slots, outputs, list(before))
             for row in failed:
                 self._undo(slots[row], before.get(row))
@@ -128,6 +124,10 @@ class InPlaceBackend(ABC):
         self.slots.check([slot])
         return self._steps.read(slot)
 
+    def copy(self, slot: int) -> StateCopy:
+        self.slots.check([slot])
+        return self._copy(slot)
+
     def write(self, slot: int, state: Mapping[str, Array] | None) -> None:
         with self.slots.replacing(slot):
             if state is None:
@@ -141,6 +141,10 @@ class InPlaceBackend(ABC):
     @abstractmethod
     def _begin(self, slot: int) -> None:
         """Set a slot to the state before the first step."""
+
+    @abstractmethod
+    def _copy(self, slot: int) -> StateCopy:
+        """Copy the state in a slot, where it lies. Raises MemoryError."""
 
     def _risky_rows(self, inputs: Array) -> list[int]:
         """Return the rows whose step may overflow from a state that the model can reach."""
@@ -159,9 +163,9 @@ class InPlaceBackend(ABC):
             failed.update(risky[row] for row in failed_rows(*leaves))
         return failed
 
-    def _undo(self, slot: int, before: Mapping[str, Array] | None) -> None:
+    def _undo(self, slot: int, before: StateCopy | None) -> None:
         """Restore the state before a step in its slot; without a copy of it, mark the state as lost."""
         if before is None:
             self.slots.lose([slot])
         else:
-            self._steps.write(slot, before)
+            self._steps.write(slot, before.read())

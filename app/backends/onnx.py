@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
-from app.backends.base import Array, Slots, failed_rows, longer, other_rows
+from app.backends.base import Array, HostCopy, Slots, failed_rows, longer, other_rows
 from app.backends.graph import StepGraph
 
 
@@ -58,6 +58,9 @@ class OnnxBackend:
     def read(self, slot: int) -> dict[str, Array]:
         self.slots.check([slot])
         return {name: values[slot, ...].copy() for name, values in self._arena.items()}
+
+    def copy(self, slot: int) -> HostCopy:
+        return HostCopy(self.read(slot))
 
     def write(self, slot: int, state: Mapping[str, Array] | None) -> None:
         leaves = self._initial if state is None else state

@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from app.backends.base import Array, Axes, Shapes, Slots, other_rows, spec_of
+from app.backends.base import Array, Axes, HostCopy, Shapes, Slots, other_rows, spec_of
 from models.artefact import ServedStep, load
 from models.contract import MemoryModel, schemas
 from models.state import flatten
@@ -74,6 +74,9 @@ class TorchBackend:
     def read(self, slot: int) -> dict[str, Array]:
         self.slots.check([slot])
         return {name: values[slot].cpu().numpy().copy() for name, values in self._arena.items()}
+
+    def copy(self, slot: int) -> HostCopy:
+        return HostCopy(self.read(slot))
 
     @torch.inference_mode()
     def write(self, slot: int, state: Mapping[str, Array] | None) -> None:

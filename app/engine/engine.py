@@ -23,7 +23,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, TypeVar
+from typing import Any
 
 import numpy as np
 
@@ -37,8 +37,6 @@ from app.errors import EngramError, QueueFull, StepTimedOut, stopping
 from app.futures import report, resolve
 
 logger = logging.getLogger(__name__)
-
-T = TypeVar("T")
 
 Submitted = Callable[[str, Sequence[Run]], None]
 """Called with the name of an engine and the runs that were submitted to it at once; it may replace their `done`."""
@@ -110,11 +108,13 @@ class Engine:
         memory_size: the number of memory locations, by default the model's own; force: the gates that are held at
         values, as in `Spec`. Raises OutOfMemory or ShuttingDown.
         """
-        return await self._call(lambda arenas: arenas.open(memory_size, state, force), self._take_slot)
+        slot: Slot = await self._call(lambda arenas: arenas.open(memory_size, state, force), self._take_slot)
+        return slot
 
     async def read(self, slot: Slot) -> dict[str, Array]:
         """Return a copy of the state in a slot."""
-        return await self._call(lambda arenas: arenas.of(slot).read(slot.number))
+        state: dict[str, Array] = await self._call(lambda arenas: arenas.of(slot).copy(slot.number), copies=True)
+        return state
 
     async def write(self, slot: Slot, state: Mapping[str, Array] | None) -> None:
         """Replace the state in a slot; None is the state before the first step."""
@@ -240,15 +240,17 @@ class Engine:
             _abandon(runs, waiters)
             del runs, waiters, pairs  # an error has this frame: a cycle would keep the states of the runs in memory
 
-    async def _call(self, function: Callable[[Arenas], T], done: Callable[..., None] = resolve) -> T:
+    async def _call(
+        self, function: Callable[[Arenas], Any], done: Callable[..., None] = resolve, copies: bool = False
+    ) -> Any:
         """Call a function with the arenas, on the worker's thread; return its result or raise its error.
 
-        done(future, outcome): called on the event loop to resolve the future with the outcome.
+        done(future, outcome): called on the event loop to resolve the future with the outcome. copies: as of ArenaCall.
         """
         assert threading.get_ident() == self._thread, "only the event loop's thread calls the engine"
         self.check_accepting()
-        waiter: asyncio.Future[T] = self._loop.create_future()
-        call = ArenaCall(function, functools.partial(done, waiter))
+        waiter: asyncio.Future[Any] = self._loop.create_future()
+        call = ArenaCall(function, functools.partial(done, waiter), copies)
         self._waiting.add(call)
         self._worker.put(call)
         try:

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from app.backends.base import Array, Spec
+from app.backends.base import Array, Spec, StateCopy
 from app.errors import EngramError
 
 
@@ -94,7 +94,7 @@ class Run:
     results: Results | None = None
     errors: dict[int, EngramError] = field(default_factory=dict)
     """row -> the error of a sequence that failed; it takes no more steps."""
-    before: Sequence[Mapping[str, Array]] | None = None
+    before: Sequence[StateCopy] | None = None
     """Copies of the states before the first step, to put back if a sequence fails; None if there are none."""
     end: dict[str, Array] | None = None
     """The final state, if keeps_end."""

@@ -22,7 +22,7 @@ from typing import Any, Literal, Protocol
 
 import numpy as np
 
-from app.backends.base import NUMBER_BYTES, Array, BatchLost, RowsFailed
+from app.backends.base import NUMBER_BYTES, Array, BatchLost, RowsFailed, StateCopy
 from app.engine.arenas import Arenas, Slot
 from app.engine.run import Outcome, Results, Run, RunRows
 from app.engine.scheduler import BATCH_BYTES, Batch, Scheduler
@@ -81,11 +81,13 @@ class NoJournal:
 class ArenaCall:
     """A function that the worker calls with its arenas, between two ticks.
 
-    done: called on the event loop with the result or the error.
+    done: called on the event loop with the result or the error. copies: whether the function returns a StateCopy; the
+    result is then the state, read after the next tick, beside which it comes from a device.
     """
 
     function: Callable[[Arenas], Any]
     done: Callable[[Any], None] | None
+    copies: bool = False
     released: bool = False
     logged: Literal[False] = False
 
@@ -141,6 +143,8 @@ class Worker:
         self._observer = observer
         self._journal = journal or NoJournal()
         self._outcomes: Answers = []
+        self._copies: dict[int, StateCopy] = {}
+        """Copies of states that belong to outcomes, by the places of these."""
         self._open = True
 
     # On the event loop
@@ -294,6 +298,8 @@ class Worker:
     def _answer(self, call: ArenaCall) -> None:
         try:
             outcome = call.function(self._arenas)
+            if call.copies:
+                self._send(outcome)
         except Exception as error:
             outcome = self._explain(error)
         self._outcomes.append((call, outcome))
@@ -309,7 +315,7 @@ class Worker:
             elif run.steps > 1:
                 backend = self._arenas.backend(run.memory_size, run.force)
                 if not run.logged or backend.may_fail(run.inputs):
-                    run.before = [backend.read(slot) for slot in run.slots]
+                    run.before = [backend.copy(slot) for slot in run.slots]
         except Exception as error:
             self._outcomes.append((run, self._explain(error)))
         else:
@@ -430,10 +436,10 @@ class Worker:
             outcome.in_doubt = True
         run.errors[row] = outcome
 
-    def _put_back(self, run: Run, row: int, state: Mapping[str, Array]) -> bool:
+    def _put_back(self, run: Run, row: int, before: StateCopy) -> bool:
         """Write the state before a run into the slot of a row; return whether that succeeded."""
         try:
-            self._arenas.backend(run.memory_size, run.force).write(run.held[row], state)
+            self._arenas.backend(run.memory_size, run.force).write(run.held[row], before.read())
         except Exception:
             logger.exception(
                 "%s: the state before a sequence could not be put back; it is computed again from the log", self._name
@@ -448,7 +454,7 @@ class Worker:
         """
         if run.keeps_end and outcome is not None and not run.errors:
             try:
-                run.end = self._arenas.backend(run.memory_size, run.force).read(run.held[0])
+                self._send(self._arenas.backend(run.memory_size, run.force).copy(run.held[0]))
             except Exception as error:
                 outcome = self._explain(error)
         if run.transient:
@@ -481,9 +487,31 @@ class Worker:
         logger.error("%s: the back end failed", self._name, exc_info=error)
         return StepFailed(f"the back end of {self._name} failed: {type(error).__name__}; nothing was changed")
 
+    def _send(self, copy: StateCopy) -> None:
+        """Begin to bring a copy of a state to main memory; it belongs to the next outcome."""
+        copy.send()
+        self._copies[len(self._outcomes)] = copy
+
     def _take_outcomes(self) -> Answers:
+        """Return the outcomes, with the states that belong to them."""
         outcomes, self._outcomes = self._outcomes, []
+        if self._copies:
+            copies, self._copies = self._copies, {}
+            for place, copy in copies.items():
+                item, outcome = outcomes[place]
+                outcomes[place] = item, self._with_state(item, outcome, copy)
         return outcomes
+
+    def _with_state(self, item: Run | ArenaCall, outcome: Any, copy: StateCopy) -> Any:
+        """Return the outcome of an item with its state: the final one of a run, or what a call has copied."""
+        try:
+            state = copy.read()
+        except Exception as error:
+            return self._explain(error)
+        if isinstance(item, ArenaCall):
+            return state
+        item.end = state
+        return outcome
 
     def _deliver(self, outcomes: Answers) -> None:
         """Deliver outcomes; runs with entries go to the journal first, and are delivered after the commit."""

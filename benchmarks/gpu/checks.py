@@ -61,14 +61,18 @@ def outputs_agree(what: str, here: Backend, there: Backend, sequence: Array) -> 
 
 
 def snapshots_move(what: str, here: Backend, there: Backend, sequence: Array) -> str:
-    """Step a session on the device, go on with its state on the CPU, and again on the device. Raises WrongOutputs."""
+    """Step a session on the device, go on with its state on the CPU, and again on the device.
+
+    The state is on its way to the CPU while the session takes its next step. Raises WrongOutputs.
+    """
     first, other = there.open(), here.open()
     for inputs in sequence[:, :1]:
         there.step([first], inputs)
-    here.write(other, there.read(first))
-    returned = there.open(here.read(other))
-    inputs = random_bits(1, WIDTH)
+    copied, inputs = there.copy(first), random_bits(1, WIDTH)
+    copied.send()
     expected, _ = there.step([first], inputs)
+    here.write(other, copied.read())
+    returned = there.open(here.read(other))
     check_close(f"{what}: a step on the CPU after a snapshot", here.step([other], inputs)[0], expected, TOLERANCE)
     check_close(f"{what}: a step after a snapshot there and back", there.step([returned], inputs)[0], expected, 0)
     for backend, slot in ((there, first), (there, returned), (here, other)):

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from kernels.gpu.launch import Launch
+from kernels.gpu.transfer import on_host
 
 Array = NDArray[Any]
 
@@ -40,44 +41,36 @@ class Batch:
         device: torch.device,
     ) -> None:
         """ends: the sizes of inputs and outputs."""
-        self._on_gpu, self._size = device.type == "cuda", size
+        self._size = size
         self.rows = {name: torch.empty(size, *shape, device=device) for name, shape in shapes.items()}
-        self._slots = torch.full((size,), spare, dtype=torch.int32, device=device)
+        self.slots = torch.full((size,), spare, dtype=torch.int32, device=device)
         self._inputs, self._outputs = (torch.zeros(size, end, device=device) for end in ends)
-        launch = Launch(leaves, self._slots, spare, self.rows)
+        launch = Launch(leaves, self.slots, spare, self.rows)
         step = partial(advance, launch, self._inputs, self._outputs)
         self._advance: Callable[[], None] = step
-        if self._on_gpu:
+        if device.type == "cuda":
             step()  # compiles the kernels
             self._advance = captured(step)
 
-    def run(self, slots: Sequence[int], inputs: Array) -> Array:
-        """Advance slots by T steps. inputs: float32 [T, B, input_size]. Returns [T, B, output_size].
+    def run(self, slots: Sequence[int], inputs: Array) -> Tensor:
+        """Advance slots by T steps. inputs: float32 [T, B, input_size]. Returns [T, B, output_size], on the device.
 
-        All inputs go to the device in one copy, with the slots; all outputs come back in one; nothing waits between.
+        All inputs go to the device in one copy, with the slots; nothing waits for the steps, not even the return.
         """
         steps, count, width = inputs.shape
-        sent = self._on_host(self._size * (1 + steps * width))
+        sent = on_host(self._size * (1 + steps * width), self.slots.device)
         numbers = sent[: self._size].view(torch.int32).numpy()
         numbers[:count], numbers[count:] = slots, NOBODY
         own = sent[self._size :].view(steps, self._size, width).numpy()
         own[:, :count], own[:, count:] = inputs, 0
-        received = sent.to(self._slots.device, non_blocking=True)
-        self._slots.copy_(received[: self._size].view(torch.int32))
+        received = sent.to(self.slots.device, non_blocking=True)
+        self.slots.copy_(received[: self._size].view(torch.int32))
         outputs = self._outputs.new_empty(steps, *self._outputs.shape)
         for into, now in zip(outputs, received[self._size :].view(steps, self._size, width), strict=True):
             self._inputs.copy_(now)
             self._advance()
             into.copy_(self._outputs)
-        returned = self._on_host(outputs.numel()).view(outputs.shape)
-        returned.copy_(outputs, non_blocking=True)
-        if self._on_gpu:
-            torch.cuda.current_stream().synchronize()
-        return returned.numpy()[:, :count]
-
-    def _on_host(self, count: int) -> Tensor:
-        """Return numbers in main memory, in pages from and to which a GPU copies by itself."""
-        return torch.empty(count, pin_memory=self._on_gpu)
+        return outputs[:, :count]
 
 
 def captured(step: Callable[[], None]) -> Callable[[], None]:

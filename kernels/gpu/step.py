@@ -1,11 +1,9 @@
 """An arena of states on a device, which the kernels step in place."""
 
 import copy
-from collections.abc import Collection, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
-import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
@@ -16,6 +14,7 @@ from kernels.gpu.heads import heads_of
 from kernels.gpu.launch import Launch
 from kernels.gpu.linear import product
 from kernels.gpu.support import LARGE, not_on_gpu
+from kernels.gpu.transfer import DeviceCopy, memory_errors, on_host
 from kernels.support import NoKernel
 from models.cells import Cell
 from models.contract import MemoryModel
@@ -25,6 +24,9 @@ Array = NDArray[Any]
 
 MOST_LOCATIONS = 4096
 """Memory locations, at most: a program holds a number for each, and the compiler takes long for more."""
+
+OUTPUTS = "outputs"
+"""The name of the outputs among the traces."""
 
 
 class GpuStep:
@@ -60,6 +62,7 @@ class GpuStep:
         assert output is None or isinstance(output, nn.Linear)
         self._controller, self._output = Controller(cell, self._clip), output
         self._large: torch.dtype = getattr(torch, large)
+        self._beside = torch.cuda.Stream() if self._device.type == "cuda" else None  # type: ignore[no-untyped-call]
         self._begin(memory_size, gates or {})
 
     def resized(self, state: Mapping[str, Sequence[int]], memory_size: int) -> "GpuStep":  # noqa: ARG002
@@ -101,18 +104,29 @@ class GpuStep:
 
     def read(self, slot: int) -> dict[str, Array]:
         """Return a copy of the state in a slot: its leaves by name."""
-        return {name: values[slot].float().cpu().numpy().copy() for name, values in self._arena.items()}
+        return self.copy(slot).read()
+
+    @torch.inference_mode()
+    def copy(self, slot: int) -> DeviceCopy:
+        """Copy the state in a slot, on the device; its leaves by name. Raises MemoryError."""
+        return DeviceCopy({name: values[slot] for name, values in self._arena.items()}, self._beside)
 
     def leaf(self, name: str, slots: Sequence[int]) -> Array:
         """Return a copy of one leaf of several states: [B, ...]."""
-        copied: Array = self._arena[name][torch.tensor(slots, device=self._device)].float().cpu().numpy()
-        return copied
+        rows = self._arena[name][torch.tensor(slots, device=self._device)]
+        return DeviceCopy({name: rows}).read()[name]
 
     @torch.inference_mode()
     def write(self, slot: int, state: Mapping[str, Array]) -> None:
         """Replace the state in a slot."""
-        for name, values in self._arena.items():
-            values[slot] = torch.from_numpy(np.ascontiguousarray(state[name]))
+        leaves = {name: values[slot] for name, values in self._arena.items()}
+        sizes = [leaf.numel() for leaf in leaves.values()]
+        sent = on_host(sum(sizes), self._device)
+        for (name, leaf), part in zip(leaves.items(), torch.split(sent, sizes), strict=True):
+            part.view(leaf.shape).numpy()[...] = state[name]
+        received = torch.split(sent.to(self._device, non_blocking=True), sizes)
+        for leaf, part in zip(leaves.values(), received, strict=True):
+            leaf.copy_(part.view(leaf.shape))
 
     @torch.inference_mode()
     def clear(self, slot: int) -> None:
@@ -137,18 +151,20 @@ class GpuStep:
 
     @torch.inference_mode()
     def step(self, slots: Sequence[int], inputs: Array, trace: Collection[str] = ()) -> tuple[Array, dict[str, Array]]:
-        """Advance distinct slots by one step. inputs: [B, input_size]; trace: names of traces that are no leaves.
+        """Advance distinct slots by one step. inputs: [B, input_size]; trace: names of traces.
 
-        Returns the activated outputs [B, output_size], and the named traces.
+        Returns the activated outputs [B, output_size], and the named traces. All come in one copy.
         """
         batch = self._batch(len(slots))
         outputs = batch.run(slots, inputs[None])[0]
-        return outputs, {name: self._trace(name, batch, len(slots)) for name in trace}
+        traces = {name: self._trace(name, batch, len(slots)) for name in trace}
+        came = DeviceCopy({OUTPUTS: outputs, **traces}).read()
+        return came.pop(OUTPUTS), came
 
     @torch.inference_mode()
     def run(self, slots: Sequence[int], inputs: Array) -> Array:
         """Advance distinct slots by T steps. inputs: [T, B, input_size]. Returns [T, B, output_size]."""
-        return self._batch(len(slots)).run(slots, inputs)
+        return DeviceCopy({OUTPUTS: self._batch(len(slots)).run(slots, inputs)}).read()[OUTPUTS]
 
     def _batch(self, count: int) -> Batch:
         """Return the batch of the next power of two of sessions. Raises MemoryError."""
@@ -175,19 +191,10 @@ class GpuStep:
             product(self._output, launch.slots, outputs, hidden, *seen, clip=self._clip)
         outputs.copy_(self._model.activate(outputs))
 
-    def _trace(self, name: str, batch: Batch, count: int) -> Array:
+    def _trace(self, name: str, batch: Batch, count: int) -> Tensor:
+        """Return a trace of the last step of a batch: [B, ...]. It is a leaf of the state, or the kernels leave it."""
+        if name in self._arena:
+            return self._arena[name].index_select(0, batch.slots[:count])
         assert self._heads is not None, "a model without a memory has no traces"
         values = self._heads.control(name, batch.rows)
-        chosen: Array = (batch.rows[name] if values is None else values)[:count].cpu().numpy()
-        return chosen
-
-
-@contextmanager
-def memory_errors() -> Iterator[None]:
-    """Raise MemoryError in place of torch's own error where no memory is left on the device."""
-    try:
-        yield
-    except RuntimeError as error:
-        if isinstance(error, torch.OutOfMemoryError) or "allocate memory" in str(error):  # the latter on a CPU
-            raise MemoryError(str(error)) from error
-        raise
+        return (batch.rows[name] if values is None else values)[:count]

@@ -223,6 +223,18 @@ def test_read_and_write_are_inverse_and_copies(backend):
     assert any((state[name] != leaf).any() for name, leaf in backend.read(first).items())
 
 
+def test_copy_keeps_the_state_of_when_it_was_made(backend):
+    slot = backend.open()
+    backend.step([slot], inputs_for(backend, 1))
+    expected, sent, kept = backend.read(slot), backend.copy(slot), backend.copy(slot)
+    sent.send()
+    backend.step([slot], inputs_for(backend, 1, seed=5))
+    backend.close(slot)
+    backend.open()
+    for copied in (sent, kept, kept):
+        same(expected, copied.read())
+
+
 def test_slot_opened_with_a_state_continues_from_it(backend):
     slot = backend.open()
     backend.step([slot], inputs_for(backend, 1))
@@ -526,7 +538,8 @@ def test_lost_slot_is_refused_until_it_is_written(backend):
     lost, other = backend.open(), backend.open()
     with pytest.raises((KeyError, TypeError)):
         backend.write(lost, {})
-    for refused in (lambda: backend.read(lost), lambda: backend.step([other, lost], inputs_for(backend, 2))):
+    read, copy = partial(backend.read, lost), partial(backend.copy, lost)
+    for refused in (read, copy, partial(backend.step, [other, lost], inputs_for(backend, 2))):
         with pytest.raises(StateLost, match=f"slots \\[{lost}\\]"):
             refused()
     backend.write(lost, None)
@@ -554,8 +567,8 @@ def test_step_that_fails_midway_loses_its_batch(name, directories, monkeypatch):
     """The traces cannot be allocated, or the next states not be written: some states may have changed."""
     backend = REAL[name](directories["dnc"], CAPACITY)
     slots = [backend.open() for _ in range(2)]
-    if name in ("cuda", "fused"):
-        monkeypatch.setattr(backend._steps, "leaf", lambda *_: bytearray(2**62))
+    if copied := {"cuda": "_trace", "fused": "leaf"}.get(name):
+        monkeypatch.setattr(backend._steps, copied, lambda *_: bytearray(2**62))
     else:
         *_, last = backend._arena  # a view that can be read, but not written
         leaf = backend._arena[last]

@@ -332,6 +332,71 @@ def test_replay_with_unreadable_end_frees_its_slot():
     run(test())
 
 
+class Beside(FakeBackend):
+    """A back end whose copies come from a device, and fail there where `fails` says so."""
+
+    def __init__(self, *, before_step: Callable[[Array], None] | None = None, fails: str = "") -> None:
+        super().__init__(before_step=before_step)
+        self.events: list[str] = []
+        self.fails = fails
+
+    def copy(self, slot: int) -> Any:
+        state, backend = self.read(slot), self
+
+        class Copy:
+            def send(self) -> None:
+                backend.note("send")
+
+            def read(self) -> dict[str, Array]:
+                backend.note("read")
+                return state
+
+        return Copy()
+
+    def step(self, slots: Sequence[int], inputs: Array, trace: Collection[str] = ()) -> tuple[Array, dict[str, Array]]:
+        self.events.append("step")
+        return super().step(slots, inputs, trace)
+
+    def note(self, event: str) -> None:
+        self.events.append(event)
+        if event == self.fails:
+            raise MemoryError
+
+
+def test_copy_of_a_state_is_awaited_after_the_tick():
+    async def test() -> None:
+        gate = Gate()
+        backend = Beside(before_step=gate)
+        async with engine_over(backend) as engine:
+            slot = await engine.open()
+            first = asyncio.ensure_future(engine.infer([ones(1)]))
+            await asyncio.to_thread(gate.reached.wait)
+            others = [asyncio.ensure_future(work) for work in (engine.read(slot), step(engine, slot, ones(1)))]
+            await until(lambda: engine._worker._inbox.qsize() == 2)
+            gate.open()
+            await asyncio.gather(first, *others)
+            assert backend.events == ["step", "send", "step", "read"]
+            assert others[0].result()["total"].tolist() == [0, 0], "of the copy, not of the slot after the step"
+
+    run(test())
+
+
+@pytest.mark.parametrize("where", ["send", "read"])
+def test_copy_that_fails_fails_its_request_alone(where):
+    async def test() -> None:
+        backend = Beside(fails=where)
+        async with engine_over(backend) as engine:
+            slot = await engine.open()
+            for work in (engine.read(slot), engine.replay(ones(2), None, None)):
+                with pytest.raises(OutOfMemory):
+                    await work
+            assert (await step(engine, slot, ones(1))).outputs[0, 0] == 1
+            backend.fails = ""
+            assert (await engine.read(slot))["total"].tolist() == [1, 1]
+
+    run(test())
+
+
 def test_failing_sequence_fails_alone():
     async def test() -> None:
         backend = FakeBackend(before_step=raise_on(7, ZeroDivisionError("secret")))
