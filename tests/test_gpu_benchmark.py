@@ -4,15 +4,17 @@ import re
 import subprocess
 import sys
 from importlib.metadata import packages_distributions, requires
+from unittest.mock import Mock
 
 import pytest
 
 pytest.importorskip("triton", reason="Triton is for Linux")
 
 from app.backends.torch import TorchBackend
-from benchmarks.gpu import TABLES, checks, run
+from benchmarks.gpu import TABLES, checks, run, served
 from benchmarks.gpu.checks import ROOT
 from benchmarks.kernels.sizes import WIDTH, random_bits, save
+from benchmarks.load import LoadFailed
 from benchmarks.timing import WrongOutputs
 from tests.engram.running import complaint, no_cuda
 
@@ -26,7 +28,7 @@ def rows_of(printed: str, name: str) -> list[list[str]]:
 
 
 def test_device_is_checked_beside_the_cpu_and_then_measured(capsys):
-    run(["checks", "training", "rates"], ["S"], [1, 8], 2, 1, 0.001, 200.0, False, "cpu", "it")
+    run(list(TABLES), ["S"], [1, 8], 2, 1, 0.001, 200.0, False, "cpu", "it")
     printed = capsys.readouterr().out
     outcomes = dict(rows_of(printed, "checks"))
     assert outcomes["a session of a server on the device"] == "agrees with the CPU"
@@ -37,12 +39,24 @@ def test_device_is_checked_beside_the_cpu_and_then_measured(capsys):
     measured = rows_of(printed, "rates")
     assert [row[:2] for row in measured] == [["S", "1"], ["S", "8"]]
     assert all(float(row[8].replace(",", "")) > 0 for row in measured)
+    [loaded] = rows_of(printed, "served")
+    assert loaded[:2] == ["S", "4"]
+    assert all(float(figure.replace(",", "")) > 0 for figure in loaded[2:7])
+    assert loaded[7] == ("back end" if float(loaded[5]) >= 100 * served.BUSY else "CPU")
 
 
 def test_rows_that_find_the_time_over_say_so(capsys):
-    run(["training", "rates"], ["S"], [1, 8], 2, 1, 0.001, 0.0, False, "cpu", "it")
+    names = ["training", "rates", "served"]
+    run(names, ["S"], [1, 8], 2, 1, 0.001, 0.0, False, "cpu", "it")
     printed = capsys.readouterr().out
-    assert {row[-1] for name in ("training", "rates") for row in rows_of(printed, name)} == {"the time was over"}
+    assert {row[-1] for name in names for row in rows_of(printed, name)} == {"the time was over"}
+
+
+@pytest.mark.parametrize("error", [ImportError("No module named 'uvicorn'"), LoadFailed("no C compiler")])
+def test_server_that_cannot_be_loaded_says_why_in_its_row(capsys, monkeypatch, error):
+    monkeypatch.setattr(served, "rows", Mock(side_effect=error))
+    run(["served"], ["S"], [1], 2, 1, 0.001, 200.0, False, "cpu", "it")
+    assert rows_of(capsys.readouterr().out, "served") == [["S", *["-"] * 7, f"not run: {error}"]]
 
 
 def test_device_that_computes_something_else_is_not_timed(tmp_path, monkeypatch):

@@ -10,14 +10,14 @@ from pathlib import Path
 
 import torch
 
-from benchmarks.gpu import checks, rates, training
+from benchmarks.gpu import checks, rates, served, training
 from benchmarks.gpu.card import limits_of, name_of
 from benchmarks.gpu.plan import GpuPlan
 from benchmarks.machine import machine, versions
 from benchmarks.table import print_table
 from kernels.gpu.support import why_no_triton
 
-TABLES = {"checks": checks.CHECKS, "rates": rates.RATES, "training": training.TRAINING}
+TABLES = {"checks": checks.CHECKS, "rates": rates.RATES, "training": training.TRAINING, "served": served.SERVED}
 
 
 def run(

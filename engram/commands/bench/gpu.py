@@ -11,7 +11,7 @@ from engram.commands.bench.serving import JsonFile
 from engram.options import one_of, positive, recorded
 from engram.options import seconds as seconds_of
 
-TABLES = ["checks", "rates", "training"]
+TABLES = ["checks", "rates", "training", "served"]
 """The keys of benchmarks.gpu.TABLES."""
 
 BATCHES = [1, 8, 64, 256, 1024, 4096, 8192]
@@ -46,7 +46,7 @@ def run(
     ] = "cuda",
     json_file: JsonFile = None,
 ) -> int:
-    """Check the back ends, then measure them and the trainer, within about four minutes."""
+    """Check the back ends, then measure them, the trainer and a server, within about four minutes."""
     if device == "cpu":
         os.environ.setdefault("TRITON_INTERPRET", "1")
     from benchmarks import gpu
