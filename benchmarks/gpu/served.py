@@ -108,14 +108,18 @@ def loaded(server: "Server", model: str, inputs: Array) -> Iterator[Callable[[],
 
     requests = [LoadRequest(f"/stream?model={model}", frame(each)) for each in inputs]
     with running_load("ws-binary", server.port, requests, PROTOCOL) as load:
-        load.connect()
+        opened = load.connect()
+        if opened.errors:
+            raise LoadFailed(f"{opened.errors} of {len(inputs)} streams did not open")
 
         def turn() -> Turn:
             before = time.perf_counter(), server.cpu_seconds, stepping_seconds(server, model)
-            answers = load.turn(SECONDS).answers
+            result = load.turn(SECONDS)
             after = time.perf_counter(), server.cpu_seconds, stepping_seconds(server, model)
+            if result.errors or result.unanswered:
+                raise LoadFailed(f"{result.errors} frames were refused, and {result.unanswered} not answered")
             wall, processors, stepping = (late - early for late, early in zip(after, before, strict=True))
-            return Turn(answers * STEPS / wall, stepping / wall, processors / wall)
+            return Turn(result.answers * STEPS / wall, stepping / wall, processors / wall)
 
         yield turn
 
