@@ -104,7 +104,7 @@ class FusedStep:
 
     # A step
 
-    def prepare(self, count: int) -> None:
+    def prepare(self, count: int, steps: int = 1) -> None:  # noqa: ARG002 - any number of steps needs the same
         """Allocate the workspaces of steps of `count` slots. Changes no state. Raises MemoryError."""
         if count <= self._prepared:
             return

@@ -142,6 +142,12 @@ class Backend(Protocol):
         Raises MemoryError if no slot is free, or no memory is left to make the arena larger.
         """
 
+    def prepare(self, count: int, steps: int) -> None:
+        """Allocate what a call of `count` slots and `steps` steps needs. A step does so itself; this takes its time.
+
+        Changes no state. Raises MemoryError.
+        """
+
     def step(self, slots: Sequence[int], inputs: Array, trace: Collection[str] = ()) -> tuple[Array, dict[str, Array]]:
         """Advance distinct slots by one step; return the outputs and the named traces.
 

@@ -55,6 +55,9 @@ class FakeBackend:
     def open(self, state: Mapping[str, Array] | None = None) -> int:
         return self.slots.open(self._grow, lambda slot: self.write(slot, state))
 
+    def prepare(self, count: int, steps: int) -> None:
+        """Do nothing: a step allocates what it needs."""
+
     def step(self, slots: Sequence[int], inputs: Array, trace: Collection[str] = ()) -> tuple[Array, dict[str, Array]]:
         self.slots.check(slots)
         assert len(set(slots)) == len(slots), f"a slot is in one run at a time, got {slots}"

@@ -41,8 +41,8 @@ class Steps(Protocol):
     def write(self, slot: int, state: Mapping[str, Array]) -> None:
         """Replace the state in a slot."""
 
-    def prepare(self, count: int) -> None:
-        """Allocate what steps of this many slots need. Changes no state. Raises MemoryError."""
+    def prepare(self, count: int, steps: int) -> None:
+        """Allocate what a call of this many slots and steps needs. Changes no state. Raises MemoryError."""
 
     def step(self, slots: Sequence[int], inputs: Array, trace: Collection[str]) -> tuple[Array, dict[str, Array]]:
         """Advance distinct slots by one step; return the outputs, and the named traces, leaves as they are after it."""
@@ -84,9 +84,12 @@ class InPlaceBackend(ABC):
     def open(self, state: Mapping[str, Array] | None = None) -> int:
         return self.slots.open(self._steps.grow, lambda slot: self.write(slot, state))
 
+    def prepare(self, count: int, steps: int) -> None:
+        self._steps.prepare(count, steps)
+
     def step(self, slots: Sequence[int], inputs: Array, trace: Collection[str] = ()) -> tuple[Array, dict[str, Array]]:
         self.slots.check(slots)
-        self._steps.prepare(len(slots))  # an error of it leaves all slots as they were
+        self._steps.prepare(len(slots), 1)  # an error of it leaves all slots as they were
         before = {row: self._copy(slots[row]) for row in self._risky_rows(inputs)}
         traces = {name: self._steps.leaf(name, slots) for name in trace if name in self._steps.used_before}
         try:
@@ -105,7 +108,7 @@ class InPlaceBackend(ABC):
         if not self._bounded or self._risky_rows(inputs):
             return self.slots.run_by_steps(self.step, slots, inputs, self.spec.output_size)
         self.slots.check(slots)
-        self._steps.prepare(len(slots))
+        self._steps.prepare(len(slots), inputs.shape[1])
         try:
             outputs = self._steps.run(slots, inputs.swapaxes(0, 1)).swapaxes(0, 1)
             failed = failed_rows(outputs)

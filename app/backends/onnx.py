@@ -39,6 +39,9 @@ class OnnxBackend:
     def open(self, state: Mapping[str, Array] | None = None) -> int:
         return self.slots.open(self._grow, lambda slot: self.write(slot, state))
 
+    def prepare(self, count: int, steps: int) -> None:
+        """Do nothing: a step allocates what it needs."""
+
     def step(self, slots: Sequence[int], inputs: Array, trace: Collection[str] = ()) -> tuple[Array, dict[str, Array]]:
         self.slots.check(slots)
         feed = {f"state.{name}": values[slots] for name, values in self._arena.items()}

@@ -15,8 +15,8 @@ TICK_SECONDS = 2e-3
 """About how long one call of the back end may last: a sequence that joins waits that long."""
 
 ENOUGH_ROWS = 32
-"""A batch with this many sequences takes no more if it would then take fewer steps in a call: a row costs little less
-in a larger batch, and each call costs every run the same."""
+"""On a CPU, a batch with this many sequences takes no more if it would then take fewer steps in a call: a row costs
+little less in a larger batch, and each call costs every run the same."""
 
 ACTIVE_SECONDS = 1.0
 """A session counts as active for about this time after a step; with `linger`, others wait for active sessions."""
@@ -95,18 +95,20 @@ class Scheduler:
         state_bytes: Callable[[int | None], int],
         takes_several: bool,
         batch_bytes: float = BATCH_BYTES,
+        enough_rows: int = ENOUGH_ROWS,
     ) -> None:
         """Make an empty queue.
 
         max_batch: largest number of sequences in a batch, unless one run alone has more. state_bytes: returns the bytes
         of a state of a memory size. takes_several: whether the back end can take several steps in one call.
-        batch_bytes: bytes of state in a batch, at most, unless a single state has more.
+        batch_bytes: bytes of state in a batch, at most, unless a single state has more. enough_rows: sequences from
+        which on a batch takes no more if it would then take fewer steps in a call.
         """
         self.pace = Pace()
         self._takes_several = takes_several
         self._max_batch = max_batch
         self._state_bytes = state_bytes
-        self._batch_bytes = batch_bytes
+        self._batch_bytes, self._enough_rows = batch_bytes, enough_rows
         self._runs: deque[Run] = deque()
 
     def __len__(self) -> int:
@@ -125,7 +127,7 @@ class Scheduler:
         abandoned, rows, left = [], 0, None
         while self._runs and (rows == 0 or rows + self._runs[0].rows <= self._max_batch):
             run = self._runs[0]
-            if rows >= ENOUGH_ROWS and self._takes_long(run.memory_size, rows + run.rows, left):
+            if rows >= self._enough_rows and self._takes_long(run.memory_size, rows + run.rows, left):
                 break
             self._runs.popleft()
             if run.abandoned:

@@ -25,7 +25,7 @@ import numpy as np
 from app.backends.base import NUMBER_BYTES, Array, BatchLost, RowsFailed, StateCopy
 from app.engine.arenas import Arenas, Slot
 from app.engine.run import Outcome, Results, Run, RunRows
-from app.engine.scheduler import BATCH_BYTES, Batch, Scheduler
+from app.engine.scheduler import BATCH_BYTES, ENOUGH_ROWS, Batch, Scheduler
 from app.errors import EngramError, NonFiniteOutput, OutOfMemory, StepFailed, StoreFailed
 from app.futures import report
 
@@ -134,11 +134,13 @@ class Worker:
         """When the current tick began, by the monotonic clock; None while the worker's thread is idle."""
         # Of the thread that holds the lock; the event loop's also reads specifications without it
         self._arenas = arenas
+        on_cpu = arenas.first.device == "cpu"
         self._scheduler = Scheduler(
             max_batch,
             lambda size: arenas.spec(size).state_bytes,
             takes_several=arenas.first.multi_step() is not None,
-            batch_bytes=BATCH_BYTES if arenas.first.device == "cpu" else math.inf,
+            batch_bytes=BATCH_BYTES if on_cpu else math.inf,
+            enough_rows=ENOUGH_ROWS if on_cpu else max_batch,  # on a GPU a step of more rows takes hardly longer
         )
         self._observer = observer
         self._journal = journal or NoJournal()
@@ -348,11 +350,12 @@ class Worker:
     def _step(self, parts: list[RunRows], steps: int) -> None:
         """Step rows of runs of one memory size and force, and record their results; a row that fails does so alone.
 
-        If the whole step failed and no slot has changed, step each row alone. If the states are lost, fail all rows.
+        If the whole step failed and no slot has changed, step its halves. If the states are lost, fail all rows.
         """
         memory_size, failed = parts[0].run.memory_size, None
-        began = time.perf_counter()
         try:
+            self._prepare(parts, steps)
+            began = time.perf_counter()
             outputs, traces = self._compute(parts, steps)
         except RowsFailed as error:
             outputs, traces, failed = error.outputs, error.traces, error
@@ -362,7 +365,7 @@ class Worker:
                     self._fail(run, row, error.__cause__ or error, lost=True)
             return
         except Exception as error:
-            self._step_alone(parts, steps, error)
+            self._step_halves(parts, steps, error)
             return
         seconds = time.perf_counter() - began
         self._scheduler.pace.note(memory_size, len(outputs), steps, seconds)
@@ -371,6 +374,11 @@ class Worker:
             outputs = outputs[:, None]
             traces = {name: values[:, None] for name, values in traces.items()} if traces else traces
         self._record(parts, outputs, traces, failed)
+
+    def _prepare(self, parts: list[RunRows], steps: int) -> None:
+        """Allocate what a step needs; on a GPU this may compile, whose time is not that of a step."""
+        first = parts[0].run
+        self._arenas.backend(first.memory_size, first.force).prepare(sum([len(rows) for _, rows in parts]), steps)
 
     def _compute(self, parts: list[RunRows], steps: int) -> tuple[Array, dict[str, Array]]:
         """Call the back end; return outputs and traces, [rows, ...] of one step, [rows, steps, ...] of several."""
@@ -389,14 +397,15 @@ class Worker:
             return multi_step.run(slots, inputs), {}
         return backend.step(slots, inputs[:, 0], list(names))
 
-    def _step_alone(self, parts: list[RunRows], steps: int, error: Exception) -> None:
-        """Step rows one by one after their batch failed, so that only the rows at fault fail."""
+    def _step_halves(self, parts: list[RunRows], steps: int, error: Exception) -> None:
+        """Step the halves of a batch that failed, so that only the rows at fault fail, and a batch too large fits."""
         alone = [RunRows(run, [row]) for run, rows in parts for row in rows]
         if len(alone) == 1:
             self._fail(alone[0].run, alone[0].rows[0], error)
         else:
-            for part in alone:
-                self._step([part], steps)
+            middle = len(alone) // 2
+            self._step(alone[:middle], steps)
+            self._step(alone[middle:], steps)
 
     def _record(
         self, parts: list[RunRows], outputs: Array, traces: Mapping[str, Array], failed: RowsFailed | None

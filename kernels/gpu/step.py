@@ -118,13 +118,14 @@ class GpuStep:
 
     @torch.inference_mode()
     def write(self, slot: int, state: Mapping[str, Array]) -> None:
-        """Replace the state in a slot."""
+        """Replace the state in a slot. Raises MemoryError."""
         leaves = {name: values[slot] for name, values in self._arena.items()}
         sizes = [leaf.numel() for leaf in leaves.values()]
         sent = on_host(sum(sizes), self._device)
         for (name, leaf), part in zip(leaves.items(), torch.split(sent, sizes), strict=True):
             part.view(leaf.shape).numpy()[...] = state[name]
-        received = torch.split(sent.to(self._device, non_blocking=True), sizes)
+        with memory_errors():
+            received = torch.split(sent.to(self._device, non_blocking=True), sizes)
         for leaf, part in zip(leaves.values(), received, strict=True):
             leaf.copy_(part.view(leaf.shape))
 
@@ -145,9 +146,12 @@ class GpuStep:
     # A step
 
     @torch.inference_mode()
-    def prepare(self, count: int) -> None:
-        """Allocate what steps of `count` slots need, on a GPU with a graph. Changes no state. Raises MemoryError."""
-        self._batch(count)
+    def prepare(self, count: int, steps: int) -> None:
+        """Allocate what `steps` steps of `count` slots need, on a GPU with a graph. Changes no state.
+
+        Raises MemoryError.
+        """
+        self._batch(count).prepare(steps)
 
     @torch.inference_mode()
     def step(self, slots: Sequence[int], inputs: Array, trace: Collection[str] = ()) -> tuple[Array, dict[str, Array]]:
@@ -167,7 +171,7 @@ class GpuStep:
         return DeviceCopy({OUTPUTS: self._batch(len(slots)).run(slots, inputs)}).read()[OUTPUTS]
 
     def _batch(self, count: int) -> Batch:
-        """Return the batch of the next power of two of sessions. Raises MemoryError."""
+        """Return the batch of the next power of two of sessions, prepared for a step. Raises MemoryError."""
         size = 1 << (count - 1).bit_length()
         if size not in self._batches:
             shapes = self._controller.shapes() | (self._heads.shapes() if self._heads else {})

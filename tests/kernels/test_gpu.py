@@ -20,6 +20,7 @@ from kernels.gpu import heads
 from kernels.gpu.src import layers
 from kernels.gpu.step import GpuStep
 from kernels.gpu.support import LARGE, not_on_gpu
+from kernels.gpu.transfer import memory_errors
 from kernels.support import NoKernel
 from models.dnc import DNCConfig
 from models.ntm import NTMConfig
@@ -127,6 +128,20 @@ def test_steps_in_one_call_have_the_bits_of_single_calls(name):
         many.write(row, rows_of(state, row))
     expected = np.stack([one.step([2, 0, 1], inputs)[0] for inputs in sequence])
     np.testing.assert_array_equal(many.run([2, 0, 1], sequence), expected)
+
+
+@pytest.mark.parametrize(
+    ("error", "raised"),
+    [
+        (torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB"), MemoryError),
+        (RuntimeError("CUDA error: out of memory"), MemoryError),
+        (RuntimeError("DefaultCPUAllocator: can't allocate memory"), MemoryError),
+        (RuntimeError("CUDA error: an illegal memory access was encountered"), RuntimeError),
+    ],
+)
+def test_errors_of_torch_for_want_of_memory_are_told_from_others(error, raised):
+    with pytest.raises(raised), memory_errors():
+        raise error
 
 
 def test_no_kernel_bounds_numbers_by_what_drops_nan():

@@ -7,6 +7,7 @@ from dataclasses import replace
 from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
+from unittest.mock import Mock
 
 import numpy as np
 import pytest
@@ -578,6 +579,21 @@ def test_step_that_fails_midway_loses_its_batch(name, directories, monkeypatch):
     for slot in slots:
         with pytest.raises(StateLost):
             backend.read(slot)
+
+
+@pytest.mark.skipif("cuda" not in REAL, reason="Triton is for Linux")
+def test_frame_without_memory_for_its_inputs_changes_nothing(directories, monkeypatch):
+    backend = REAL["cuda"](directories["dnc"], CAPACITY)
+    slots, inputs = [backend.open(), backend.open()], inputs_for(backend, 6).reshape(2, 3, -1)
+    backend.step(slots, inputs[:, 0])
+    before = [backend.read(slot) for slot in slots]
+    with monkeypatch.context() as patch:
+        patch.setattr("kernels.gpu.batch.on_host", Mock(side_effect=MemoryError))
+        with pytest.raises(MemoryError):
+            backend.run(slots, inputs)
+    for slot, state in zip(slots, before, strict=True):
+        same(state, backend.read(slot))
+    backend.run(slots, inputs)
 
 
 def test_lost_batch_loses_its_slots_only():

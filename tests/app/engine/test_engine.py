@@ -18,10 +18,11 @@ import pytest
 
 from app.backends.base import Array
 from app.backends.fake import FakeBackend
+from app.engine import worker
 from app.engine.arenas import Arenas, Slot
 from app.engine.engine import Engine
 from app.engine.run import Outcome, Result, Results, Run
-from app.engine.scheduler import BATCH_BYTES
+from app.engine.scheduler import BATCH_BYTES, ENOUGH_ROWS
 from app.engine.worker import MOST_PROMPT_SECONDS, PROMPT_BYTES, Journal
 from app.errors import (
     EngramError,
@@ -238,6 +239,71 @@ def test_large_states_step_in_smaller_batches():
             gate.open()
             await asyncio.gather(first, job)
         assert [len(slots) for slots in backend.steps] == [1, 2, 2, 1]
+
+    run(test())
+
+
+@pytest.mark.parametrize(("device", "largest"), [("cpu", ENOUGH_ROWS), ("cuda", ENOUGH_ROWS + 8)])
+def test_slow_rows_bound_the_batches_of_a_cpu_alone(device, largest):
+    async def test() -> None:
+        gate = Gate()
+        backend = FakeBackend(before_step=gate, prompt=True)
+        backend.device = device
+        async with engine_over(backend, max_batch=64) as engine:
+            engine._worker._scheduler.pace.note(None, 1, 1, 60.0)
+            first = asyncio.ensure_future(engine.infer([ones(1)]))
+            await asyncio.to_thread(gate.reached.wait)
+            job = asyncio.ensure_future(engine.infer([ones(2)] * (ENOUGH_ROWS + 8)))
+            await until(lambda: engine._worker._inbox.qsize() == ENOUGH_ROWS + 8)
+            gate.open()
+            await asyncio.gather(first, job)
+        assert len(backend.steps[1]) == largest
+
+    run(test())
+
+
+def test_time_to_prepare_a_step_is_not_its_pace(monkeypatch):
+    class Clock:
+        monotonic = staticmethod(time.monotonic)
+        ahead = 0.0
+
+        def perf_counter(self) -> float:
+            return time.perf_counter() + self.ahead
+
+    clock = Clock()
+
+    class Compiled(FakeBackend):
+        def prepare(self, count: int, steps: int) -> None:
+            assert (count, steps) == (1, 1)
+            clock.ahead += 1000
+
+    async def test() -> None:
+        async with engine_over(Compiled()) as engine:
+            await engine.infer([ones(2)])
+            seconds = engine._worker._scheduler.pace.seconds(None, 1)
+            assert seconds is not None
+            assert seconds < 500
+
+    monkeypatch.setattr(worker, "time", clock)
+    run(test())
+
+
+def test_batch_that_is_too_large_is_stepped_in_halves():
+    def check(inputs: Array) -> None:
+        if len(inputs) > 2:
+            raise MemoryError
+
+    async def test() -> None:
+        gate = Gate()
+        backend = FakeBackend(before_step=lambda inputs: (gate(inputs), check(inputs))[1])
+        async with engine_over(backend) as engine:
+            first = asyncio.ensure_future(engine.infer([ones(1)]))
+            await asyncio.to_thread(gate.reached.wait)
+            job = asyncio.ensure_future(engine.infer([ones(1)] * 7))
+            await until(lambda: engine._worker._inbox.qsize() == 7)
+            gate.open()
+            await asyncio.gather(first, job)
+        assert [len(slots) for slots in backend.steps] == [1, 1, 2, 2, 2]
 
     run(test())
 
