@@ -139,7 +139,7 @@ def test_steps_in_one_call_have_the_bits_of_single_calls(name):
         (RuntimeError("CUDA error: an illegal memory access was encountered"), RuntimeError),
     ],
 )
-def test_errors_of_torch_for_want_of_memory_are_told_from_others(error, raised):
+def test_errors_of_torch_for_want_of_memory_are_known(error, raised):
     with pytest.raises(raised), memory_errors():
         raise error
 
