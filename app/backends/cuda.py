@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from app.backends.base import Slots, StateCopy, spec_of
+from app.backends.base import HostCopy, Slots, StateCopy, spec_of
 from app.backends.in_place import InPlaceBackend
 from app.backends.torch import axes_of
 from kernels.gpu.step import GpuStep
@@ -46,4 +46,7 @@ class CudaBackend(InPlaceBackend):
         self._steps.clear(slot)
 
     def _copy(self, slot: int) -> StateCopy:
-        return self._steps.copy(slot)
+        try:
+            return self._steps.copy(slot)
+        except MemoryError:  # none is left on the device
+            return HostCopy(self._steps.read(slot))

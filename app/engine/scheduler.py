@@ -14,6 +14,9 @@ faster."""
 TICK_SECONDS = 2e-3
 """About how long one call of the back end may last: a sequence that joins waits that long."""
 
+GPU_TICK_SECONDS = 20e-3
+"""The same of a GPU: thousands of runs take part in a call, and what Python does for each is then done less often."""
+
 ENOUGH_ROWS = 32
 """On a CPU, a batch with this many sequences takes no more if it would then take fewer steps in a call: a row costs
 little less in a larger batch, and each call costs every run the same."""
@@ -86,7 +89,7 @@ class Linger:
 class Scheduler:
     """Round robin: every run is stepped once before any is stepped again, whatever their lengths.
 
-    The runs of a batch take as many steps in one call as all of them have left, within TICK_SECONDS.
+    The runs of a batch take as many steps in one call as all of them have left, within about the time of a call.
     """
 
     def __init__(
@@ -96,19 +99,21 @@ class Scheduler:
         takes_several: bool,
         batch_bytes: float = BATCH_BYTES,
         enough_rows: int = ENOUGH_ROWS,
+        tick_seconds: float = TICK_SECONDS,
     ) -> None:
         """Make an empty queue.
 
         max_batch: largest number of sequences in a batch, unless one run alone has more. state_bytes: returns the bytes
         of a state of a memory size. takes_several: whether the back end can take several steps in one call.
         batch_bytes: bytes of state in a batch, at most, unless a single state has more. enough_rows: sequences from
-        which on a batch takes no more if it would then take fewer steps in a call.
+        which on a batch takes no more if it would then take fewer steps in a call. tick_seconds: about how long a call
+        may last.
         """
         self.pace = Pace()
         self._takes_several = takes_several
         self._max_batch = max_batch
         self._state_bytes = state_bytes
-        self._batch_bytes, self._enough_rows = batch_bytes, enough_rows
+        self._batch_bytes, self._enough_rows, self._tick_seconds = batch_bytes, enough_rows, tick_seconds
         self._runs: deque[Run] = deque()
 
     def __len__(self) -> int:
@@ -144,11 +149,11 @@ class Scheduler:
         return max(1, int(min(self._max_batch, self._batch_bytes // max(1, self._state_bytes(memory_size)))))
 
     def _takes_long(self, memory_size: int | None, rows: int, left: int | None) -> bool:
-        """Return whether `rows` sequences would take more than TICK_SECONDS for `left` steps each."""
+        """Return whether `rows` sequences would take longer than a call may last, for `left` steps each."""
         if left is None or left == 1 or not self._takes_several:
             return False
         seconds = self.pace.seconds(memory_size, rows)
-        return seconds is not None and seconds * rows * left > TICK_SECONDS
+        return seconds is not None and seconds * rows * left > self._tick_seconds
 
     def _batches(self, memory_size: int | None, runs: list[Run]) -> list[Batch]:
         """Return runs of one memory size and force in batches within their bytes."""
@@ -171,5 +176,5 @@ class Scheduler:
             left = min([run.steps - run.position for run in runs])
             seconds = self.pace.seconds(memory_size, rows)
             if left > 1 and seconds is not None:
-                steps = max(1, min(left, int(TICK_SECONDS / (seconds * rows))))
+                steps = max(1, min(left, int(self._tick_seconds / (seconds * rows))))
         return Batch(runs, steps)

@@ -25,7 +25,7 @@ import numpy as np
 from app.backends.base import NUMBER_BYTES, Array, BatchLost, RowsFailed, StateCopy
 from app.engine.arenas import Arenas, Slot
 from app.engine.run import Outcome, Results, Run, RunRows
-from app.engine.scheduler import BATCH_BYTES, ENOUGH_ROWS, Batch, Scheduler
+from app.engine.scheduler import BATCH_BYTES, ENOUGH_ROWS, GPU_TICK_SECONDS, TICK_SECONDS, Batch, Scheduler
 from app.errors import EngramError, NonFiniteOutput, OutOfMemory, StepFailed, StoreFailed
 from app.futures import report
 
@@ -36,6 +36,9 @@ PROMPT_SECONDS = 2e-3
 
 MOST_PROMPT_SECONDS = 2 * PROMPT_SECONDS
 """After this time, the event loop's thread leaves the rest of its runs to the worker's thread."""
+
+MOST_COPIES = 32
+"""Copies of states that are made in a tick, at most: a thousand sessions may ask for a snapshot at once."""
 
 PROMPT_BYTES = 2**20
 """Bytes of the states that the event loop's thread opens at a time, at most."""
@@ -141,6 +144,7 @@ class Worker:
             takes_several=arenas.first.multi_step() is not None,
             batch_bytes=BATCH_BYTES if on_cpu else math.inf,
             enough_rows=ENOUGH_ROWS if on_cpu else max_batch,  # on a GPU a step of more rows takes hardly longer
+            tick_seconds=TICK_SECONDS if on_cpu else GPU_TICK_SECONDS,
         )
         self._observer = observer
         self._journal = journal or NoJournal()
@@ -267,9 +271,9 @@ class Worker:
             self._break(error)
 
     def _receive(self) -> bool:
-        """Drain the inbox; return whether there are runs to step."""
+        """Drain the inbox, up to MOST_COPIES of states; return whether there are runs to step."""
         with contextlib.suppress(queue.Empty):
-            while not self._given_up:
+            while not self._given_up and len(self._copies) < MOST_COPIES:
                 self._take(self._inbox.get_nowait())
         return bool(self._scheduler) and not self._given_up
 

@@ -1,6 +1,7 @@
 """Session-steps a second of a server on the device, in frames of several steps, beside the back end alone."""
 
 import asyncio
+import itertools
 import re
 import statistics
 import tempfile
@@ -16,8 +17,9 @@ from app.backends.torch import TorchBackend
 from benchmarks.gpu.plan import BACKENDS, GpuPlan
 from benchmarks.kernels.sizes import WIDTH, random_bits
 from benchmarks.load import LoadFailed, LoadRequest, running_load
+from benchmarks.open_files import TooManyConnections, allow_connections
 from benchmarks.table import Row, Table
-from benchmarks.timing import Array, seconds_per_call
+from benchmarks.timing import Array, WrongOutputs, seconds_per_call
 
 if TYPE_CHECKING:
     from benchmarks.server import Server
@@ -28,6 +30,9 @@ SESSIONS = {"cuda": (256, 1024, 2048), "cpu": (4,)}
 
 STEPS = 16
 """Steps of a frame."""
+
+SPARE_CONNECTIONS = 20
+"""Connections that a server has beside the sessions' own."""
 
 SECONDS = 1.0
 """The time of a turn of the server."""
@@ -51,8 +56,10 @@ def measure(plan: GpuPlan) -> Iterator[Row]:
             continue
         try:
             yield from rows(plan, model)
-        except (ImportError, LoadFailed, MemoryError) as error:
-            yield without_figures(model, f"not run: {error}")
+        except WrongOutputs:
+            raise
+        except (ImportError, MemoryError, OSError, RuntimeError, SystemExit, TooManyConnections) as error:
+            yield without_figures(model, f"not run: {error}".splitlines()[0])
 
 
 def without_figures(model: str, note: str) -> Row:
@@ -62,13 +69,17 @@ def without_figures(model: str, note: str) -> Row:
 def rows(plan: GpuPlan, model: str) -> Iterator[Row]:
     """Serve a model, check it, and yield a row for each number of sessions. Raises WrongOutputs.
 
-    Raises ImportError where what a server needs is not installed, LoadFailed where the load generator cannot be built.
+    Raises ImportError where what a server needs is not installed, LoadFailed where the load generator cannot be built
+    or a frame gets no answer, and TooManyConnections.
     """
     from benchmarks.server import check, running_server
 
     most = max(SESSIONS[plan.device])
     kind = "fused" if plan.device == "cuda" else "torch"  # interpreted kernels would take long
-    flags = "--device", plan.device, "--backend", kind, "--max-batch", str(most)
+    allow_connections(most + SPARE_CONNECTIONS)
+    limits = {"max-batch": most, "max-queue": 2 * most, "max-connections": most + SPARE_CONNECTIONS}
+    flags = ["--device", plan.device, "--backend", kind]
+    flags += itertools.chain.from_iterable((f"--{name}", str(number)) for name, number in limits.items())
     checkpoint = plan.checkpoint(model)
     with tempfile.TemporaryDirectory() as data, running_server(plan.directory, Path(data), *flags) as server:
         asyncio.run(check(server.address, model, TorchBackend(checkpoint, 1)))
@@ -115,9 +126,9 @@ def loaded(server: "Server", model: str, inputs: Array) -> Iterator[Callable[[],
         def turn() -> Turn:
             before = time.perf_counter(), server.cpu_seconds, stepping_seconds(server, model)
             result = load.turn(SECONDS)
-            after = time.perf_counter(), server.cpu_seconds, stepping_seconds(server, model)
             if result.errors or result.unanswered:
                 raise LoadFailed(f"{result.errors} frames were refused, and {result.unanswered} not answered")
+            after = time.perf_counter(), server.cpu_seconds, stepping_seconds(server, model)
             wall, processors, stepping = (late - early for late, early in zip(after, before, strict=True))
             return Turn(result.answers * STEPS / wall, stepping / wall, processors / wall)
 
@@ -138,7 +149,8 @@ SERVED = Table[GpuPlan](
     f"Session-steps a second over WebSocket, in frames of {STEPS} steps, each session with one frame in flight, beside "
     f"those of the back end alone, which takes the same {STEPS} steps of all sessions in a call. Stepping is the part "
     f"of the time that the server's back end steps; from {100 * BUSY:.0f}% on it is the limit, below it the CPU's side "
-    "is: sockets, decoding, the store. Cores are those that the server keeps busy; the load takes one more.",
+    "is: sockets, decoding, the store. Cores are those that the server keeps busy, its wait for the device included; "
+    "the load takes one more.",
     (
         *("model", "sessions", "alone steps/s", "served steps/s", "served / alone", "stepping %", "cores", "limit"),
         "note",

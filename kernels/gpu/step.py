@@ -96,15 +96,15 @@ class GpuStep:
 
     def grow(self, capacity: int) -> None:
         """Give the arena more slots; the states in the new ones are undefined. Raises MemoryError."""
-        self._batches.clear()  # their graphs have the addresses of the leaves before
         arena = self._empty(capacity)
+        self._batches.clear()  # their graphs have the addresses of the leaves before
         for name, values in self._arena.items():
             arena[name][: self._capacity] = values[: self._capacity]
         self._arena, self._capacity = arena, capacity
 
     def read(self, slot: int) -> dict[str, Array]:
-        """Return a copy of the state in a slot: its leaves by name."""
-        return self.copy(slot).read()
+        """Return a copy of the state in a slot: its leaves by name. None is made on the device."""
+        return {name: values[slot].cpu().float().numpy().copy() for name, values in self._arena.items()}
 
     @torch.inference_mode()
     def copy(self, slot: int) -> DeviceCopy:
@@ -151,7 +151,13 @@ class GpuStep:
 
         Raises MemoryError.
         """
-        self._batch(count).prepare(steps)
+        try:
+            self._batch(count).prepare(steps)
+        except MemoryError:
+            if self._device.type != "cuda":
+                raise
+            torch.cuda.empty_cache()  # a capture cannot use what torch has kept
+            self._batch(count).prepare(steps)
 
     @torch.inference_mode()
     def step(self, slots: Sequence[int], inputs: Array, trace: Collection[str] = ()) -> tuple[Array, dict[str, Array]]:

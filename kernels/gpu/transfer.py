@@ -14,7 +14,8 @@ Array = NDArray[Any]
 class DeviceCopy:
     """A copy of tensors of a device that is brought to main memory: float32, by name.
 
-    They are copied on the device at once, behind what was launched before: what changes them later changes no copy.
+    They are copied on the device at once, behind what was launched before: what changes them later changes no copy. The
+    copy there lives until `read` has returned; if nobody reads it, what comes to main memory is undefined.
     """
 
     def __init__(self, tensors: Mapping[str, Tensor], stream: torch.cuda.Stream | None = None) -> None:
@@ -42,7 +43,6 @@ class DeviceCopy:
         with torch.cuda.stream(stream):
             self._on_host.copy_(self._copied, non_blocking=True)
             self._arrived = stream.record_event()
-        self._copied.record_stream(stream)
 
     def read(self) -> dict[str, Array]:
         """Return the numbers; wait until they are in main memory."""

@@ -16,7 +16,8 @@ from hypothesis import strategies as st
 pytest.importorskip("triton", reason="Triton is for Linux")
 
 from benchmarks.rounded_state import rounded
-from kernels.gpu import heads
+from kernels.gpu import batch, heads
+from kernels.gpu.batch import MOST_STEPS, lengths
 from kernels.gpu.src import layers
 from kernels.gpu.step import GpuStep
 from kernels.gpu.support import LARGE, not_on_gpu
@@ -118,10 +119,19 @@ def test_row_has_its_bits_in_any_company(name):
         assert all(np.array_equal(ours[leaf], theirs[leaf]) for leaf in ours)
 
 
+@pytest.mark.parametrize("steps", [1, 2, 7, 15, 16, 17, 48, 63])
+def test_graphs_of_a_call_make_up_its_steps(steps):
+    parts = lengths(steps)
+    assert sum(parts) == steps
+    assert {*parts} <= {1, 2, 4, 8, MOST_STEPS}
+    assert len(parts) <= steps // MOST_STEPS + 4
+
+
 @pytest.mark.parametrize("name", ["dnc-2-read-3-write-heads", "ntm-2-read-2-write-heads", "rnn"])
-def test_steps_in_one_call_have_the_bits_of_single_calls(name):
+def test_steps_in_one_call_have_the_bits_of_single_calls(name, monkeypatch):
+    monkeypatch.setattr(batch, "MOST_STEPS", 4)
     model = make_from(CATALOGUE[name])
-    state, sequence = model.initial_state(3), random_inputs(model, 4, 3).numpy()
+    state, sequence = model.initial_state(3), random_inputs(model, 11, 3).numpy()
     one, many = gpu_step(model, 3), gpu_step(model, 3)
     for row in range(3):
         one.write(row, rows_of(state, row))

@@ -582,6 +582,18 @@ def test_step_that_fails_midway_loses_its_batch(name, directories, monkeypatch):
 
 
 @pytest.mark.skipif("cuda" not in REAL, reason="Triton is for Linux")
+def test_state_is_read_if_the_device_is_full(directories, monkeypatch):
+    backend = REAL["cuda"](directories["dnc"], CAPACITY)
+    slot = backend.open()
+    backend.step([slot], inputs_for(backend, 1))
+    expected = backend.read(slot)
+    monkeypatch.setattr(backend._steps, "copy", Mock(side_effect=MemoryError))
+    copied = backend.copy(slot)
+    backend.step([slot], inputs_for(backend, 1))
+    same(expected, copied.read())
+
+
+@pytest.mark.skipif("cuda" not in REAL, reason="Triton is for Linux")
 def test_frame_without_memory_for_its_inputs_changes_nothing(directories, monkeypatch):
     backend = REAL["cuda"](directories["dnc"], CAPACITY)
     slots, inputs = [backend.open(), backend.open()], inputs_for(backend, 6).reshape(2, 3, -1)

@@ -2,6 +2,7 @@
 
 import asyncio
 import gc
+import itertools
 import math
 import sys
 import threading
@@ -285,6 +286,25 @@ def test_time_to_prepare_a_step_is_not_its_pace(monkeypatch):
             assert seconds < 500
 
     monkeypatch.setattr(worker, "time", clock)
+    run(test())
+
+
+def test_states_beyond_the_copies_of_a_tick_wait():
+    async def test() -> None:
+        gate = Gate()
+        backend = Beside(before_step=gate)
+        async with engine_over(backend) as engine:
+            slot = await engine.open()
+            first = asyncio.ensure_future(step(engine, slot, ones(1)))
+            await asyncio.to_thread(gate.reached.wait)
+            reads = [asyncio.ensure_future(engine.read(slot)) for _ in range(2 * worker.MOST_COPIES + 1)]
+            await until(lambda: engine._worker._inbox.qsize() == len(reads))
+            gate.open()
+            await first
+            assert [state["total"].tolist() for state in await asyncio.gather(*reads)] == [[1, 1]] * len(reads)
+        turns = [["send"] * count + ["read"] * count for count in (worker.MOST_COPIES, worker.MOST_COPIES, 1)]
+        assert backend.events == ["step", *itertools.chain(*turns)]
+
     run(test())
 
 

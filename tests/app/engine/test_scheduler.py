@@ -104,6 +104,12 @@ def test_steps_in_one_call_are_bounded_by_their_time():
     assert steps_of(turns, a_run(steps=1000, rows=3)) == 1
 
 
+def test_longer_calls_take_more_steps():
+    turns = Scheduler(4, lambda _: 1, takes_several=True, tick_seconds=5 * TICK_SECONDS)
+    turns.pace.note(None, 1, 1, TICK_SECONDS / 10)
+    assert steps_of(turns, a_run(steps=1000)) == 50
+
+
 def test_batch_is_smaller_if_one_call_then_suffices():
     turns = scheduler(max_batch=1000, takes_several=True)
     turns.pace.note(None, ENOUGH_ROWS, 1, ENOUGH_ROWS * TICK_SECONDS / 40.5 / 16)
