@@ -50,7 +50,7 @@ SHIPPED = [
     "ntm-repeat-copy",
 ]
 
-SEEDS = {"dnc-babi": 1, "dnc-shortest-path": 1}
+SEEDS = {"dnc-shortest-path": 1}
 """The number of trained seeds, if it is less than four."""
 
 shipped = pytest.mark.parametrize("name", NAMES)
