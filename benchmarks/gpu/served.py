@@ -1,14 +1,13 @@
 """Session-steps a second of a server on the device, in frames of several steps, beside the back end alone."""
 
 import asyncio
-import itertools
 import re
 import statistics
 import tempfile
 import time
 import urllib.request
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -30,9 +29,6 @@ SESSIONS = {"cuda": (256, 1024, 2048), "cpu": (4,)}
 
 STEPS = 16
 """Steps of a frame."""
-
-SPARE_CONNECTIONS = 20
-"""Connections that a server has beside the sessions' own."""
 
 SECONDS = 1.0
 """The time of a turn of the server."""
@@ -72,16 +68,17 @@ def rows(plan: GpuPlan, model: str) -> Iterator[Row]:
     Raises ImportError where what a server needs is not installed, LoadFailed where the load generator cannot be built
     or a frame gets no answer, and TooManyConnections.
     """
+    from benchmarks.serve.setting import Setting
     from benchmarks.server import check, running_server
 
     most = max(SESSIONS[plan.device])
     kind = "fused" if plan.device == "cuda" else "torch"  # interpreted kernels would take long
-    allow_connections(most + SPARE_CONNECTIONS)
-    limits = {"max-batch": most, "max-queue": 2 * most, "max-connections": most + SPARE_CONNECTIONS}
-    flags = ["--device", plan.device, "--backend", kind]
-    flags += itertools.chain.from_iterable((f"--{name}", str(number)) for name, number in limits.items())
+    allow_connections(most)
     checkpoint = plan.checkpoint(model)
-    with tempfile.TemporaryDirectory() as data, running_server(plan.directory, Path(data), *flags) as server:
+    with ExitStack() as stack:
+        data = Path(stack.enter_context(tempfile.TemporaryDirectory()))
+        flags = "--device", plan.device, "--backend", kind, *Setting(plan.directory, model, most, data).own_flags
+        server = stack.enter_context(running_server(plan.directory, data, *flags))
         asyncio.run(check(server.address, model, TorchBackend(checkpoint, 1)))
         for sessions in SESSIONS[plan.device]:
             backend, inputs = BACKENDS[kind](checkpoint, sessions, plan.device), random_bits(sessions, STEPS, WIDTH)
